@@ -1,0 +1,3 @@
+module lab/bookinfo
+
+go 1.26.0

@@ -1,0 +1,53 @@
+#!/bin/sh
+# start.sh: a node's first process. Starts containerd and, by kubeadm's own phases, a control plane and a kubelet.
+# In /lab: env (NAME, ADDRESS, NODE_PODS, CONTROL_PLANE_ONLY), kubeadm.yml, containerd.toml, bin/.
+set -eu
+# shellcheck source=/dev/null
+. /lab/env
+export PATH=/lab/bin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+echo "$NAME" > /proc/sys/kernel/hostname
+ip link set lo up
+for setting in net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0; do sysctl -qw "$setting"; done
+mkdir -p /etc/cni/net.d /opt/cni/bin /var/log/pods /var/log/containers /run/netns /tmp
+mount -t tmpfs tmpfs /tmp
+cp -n /usr/lib/cni/* /opt/cni/bin/
+printf '127.0.0.1 localhost\n%s %s\n' "$ADDRESS" "$NAME" > /etc/hosts
+echo "nameserver $ADDRESS" > /etc/resolv.conf
+cat > /etc/cni/net.d/10-ptp.conflist << EOT
+{"cniVersion": "1.0.0", "name": "ptp", "plugins": [
+  {"type": "ptp", "ipMasq": false, "ipam": {"type": "host-local", "ranges": [[{"subnet": "$NODE_PODS"}]],
+   "routes": [{"dst": "0.0.0.0/0"}]}},
+  {"type": "portmap", "capabilities": {"portMappings": true}}]}
+EOT
+
+phase() { kubeadm init phase "$@" --config /lab/kubeadm.yml; }
+if [ ! -e /etc/kubernetes/super-admin.conf ]; then
+    phase certs all
+    phase control-plane all
+    phase etcd local
+    # Last, because its result is what a second start looks for.
+    phase kubeconfig all
+fi
+
+# The arguments of a static pod's container, from the manifest that kubeadm wrote.
+arguments() { sed -n '/- command:/,/image:/s/^    - //p' "/etc/kubernetes/manifests/$1.yaml" | sed 1d; }
+if [ "$CONTROL_PLANE_ONLY" = true ]; then
+    for component in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+        # Restarted for as long as the node lives, as a kubelet would.
+        (while true; do
+            arguments "$component" | tr '\n' '\0' | xargs -0 "$component" >> "/var/log/$component.log" 2>&1 || true
+            sleep 1
+        done) &
+    done
+    wait
+fi
+
+containerd --config /lab/containerd.toml >> /var/log/containerd.log 2>&1 &
+for _ in $(seq 100); do
+    ctr version > /dev/null 2>&1 && break
+    sleep 0.1
+done
+[ -e /var/lib/kubelet/config.yaml ] || phase kubelet-start
+kubelet --config=/var/lib/kubelet/config.yaml --kubeconfig=/etc/kubernetes/kubelet.conf \
+    --hostname-override="$NAME" --node-ip="$ADDRESS" >> /var/log/kubelet.log 2>&1 &
+wait
