@@ -14,10 +14,12 @@ from pathlib import Path
 from lab import build, cgroups, images, network
 from lab.cluster import Node, write_kubeconfig
 from lab.errors import LabError
-from lab.host import CACHE, lock, run, say
+from lab.host import CACHE, lock, say
 from lab.topology import CHECKOUT, Topology, load
 
 DEFAULT = CHECKOUT / "lab/topologies/three-clusters.yml"
+
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 
 
 class Lab:
@@ -29,6 +31,8 @@ class Lab:
         self.nodes = [Node(self.topology, cluster) for cluster in self.topology.clusters]
         self.directory = CACHE / "labs" / self.topology.name
         self.kubeconfig = self.directory / "kubeconfig"
+        #: The limit of INOTIFY as it was, where this lab raised it.
+        self.inotify = self.directory / "max_user_instances"
         #: Cgroup of the process that makes ServiceImports.
         self.importer = f"{self.topology.name}-service-import"
 
@@ -39,6 +43,7 @@ class Lab:
         (self.directory / "istioctl").unlink(missing_ok=True)
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "istioctl").symlink_to(parts.istio / "istioctl")
+        self._allow_watches()
         network.up(self.topology)
         pause_image = images.pause(self.topology, parts)
         stopped = [node for node in self.nodes if not node.running()]
@@ -52,6 +57,14 @@ class Lab:
         self._start_importer()
         contexts = ", ".join(node.cluster.name for node in self.nodes)
         say(f"{len(self.nodes)} clusters are ready: contexts {contexts} in {self.kubeconfig}")
+
+    def _allow_watches(self) -> None:
+        """A node uses some 25 inotify instances and a mesh's pods more, and the kernel's limit holds for all nodes."""
+        limit, wanted = int(INOTIFY.read_text()), 128 + 64 * len(self.nodes)
+        if limit < wanted:
+            say(f"raising {INOTIFY} from {limit} to {wanted} until the lab goes down")
+            self.inotify.write_text(str(limit))
+            INOTIFY.write_text(str(wanted))
 
     def _start_importer(self) -> None:
         if cgroups.processes(self.importer):
@@ -71,6 +84,8 @@ class Lab:
             say(f"{node.cluster.name}: stopping")
             node.stop()
         network.down(self.topology)
+        if self.inotify.exists():
+            INOTIFY.write_text(self.inotify.read_text())
         shutil.rmtree(self.directory, ignore_errors=True)
         say("the lab is down")
 

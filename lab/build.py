@@ -1,4 +1,4 @@
-"""What the lab is made of: Go binaries, Debian package trees and Envoy, each built once and kept in the cache by content."""
+"""What the lab is made of: Go binaries, Debian package trees and Envoy, each built once and cached by content."""
 
 from __future__ import annotations
 
@@ -183,6 +183,8 @@ def _debian_tree(name: str, packages: str) -> Path:
             for directory in ("dev", "etc", "proc", "root", "run", "sys", "tmp", "opt/cni/bin", "var/lib/containerd"):
                 (unfinished / directory).mkdir(parents=True, exist_ok=True)
             (unfinished / "tmp").chmod(0o1777)
-            (unfinished / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nistio-proxy:x:1337:1337::/:/bin/sh\n")
+            (unfinished / "etc/passwd").write_text(
+                "root:x:0:0:root:/root:/bin/sh\nistio-proxy:x:1337:1337::/:/bin/sh\n"
+            )
             (unfinished / "etc/group").write_text("root:x:0:\nistio-proxy:x:1337:\n")
     return target

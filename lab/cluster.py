@@ -35,7 +35,11 @@ KUBEADM = """\
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: InitConfiguration
 localAPIEndpoint: {{advertiseAddress: {cluster.address}, bindPort: 6443}}
-nodeRegistration: {{name: {cluster.name}, criSocket: "unix:///run/containerd/containerd.sock", taints: [], imagePullPolicy: Never}}
+nodeRegistration:
+  name: {cluster.name}
+  criSocket: unix:///run/containerd/containerd.sock
+  taints: []
+  imagePullPolicy: Never
 ---
 apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
@@ -146,7 +150,9 @@ class Node:
             except (ApiException, HTTPError, LabError, dynamic.exceptions.DynamicApiError) as error:
                 cause = f": {error}"
             if not self.running():
-                raise LabError(f"{self.cluster.name}: the node ended; the end of {self.directory}/node.log:\n{self._log()}")
+                raise LabError(
+                    f"{self.cluster.name}: the node ended; the end of {self.directory}/node.log:\n{self._log()}"
+                )
             if time.monotonic() > deadline:
                 raise LabError(f"{self.cluster.name}: no {what} after {timeout:.0f} s{cause}\n{self._log()}")
             time.sleep(0.3)
@@ -156,7 +162,7 @@ class Node:
         return "\n".join(log.read_text().splitlines()[-15:]) if log.exists() else ""
 
     def finish(self, parts: Parts) -> None:
-        """Waits for the API server and brings the cluster to where a user gets one: add-ons, rights, CRDs, node Ready."""
+        """Waits for the API server and brings the cluster to where a user gets one: rights, CRDs, add-ons."""
         self.wait("kubeconfig", lambda: self.kubeconfig.exists())
         self.wait("API server", lambda: self._answers(parts))
         say(f"{self.cluster.name}: API server answers")
@@ -179,8 +185,8 @@ class Node:
         say(f"{self.cluster.name}: ready")
 
     def _answers(self, parts: Parts) -> bool:
-        kubectl = [parts.kubernetes / "kubectl", "--kubeconfig", self.kubeconfig, "--request-timeout=5s"]
-        return run([*kubectl, "get", "--raw=/readyz"]) == "ok"
+        options = ["--request-timeout=5s", "get", "--raw=/readyz"]
+        return run([parts.kubernetes / "kubectl", "--kubeconfig", self.kubeconfig, *options]) == "ok"
 
     def _definitions(self, parts: Parts) -> list[dict[str, Any]]:
         """CRDs, and the right that kubeadm's admin.conf and the API server's kubelet client need."""
@@ -189,22 +195,20 @@ class Node:
             "kind": "ClusterRoleBinding",
             "metadata": {"name": "kubeadm:cluster-admins"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-            "subjects": [
-                {"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "kubeadm:cluster-admins"}
-            ],
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "kubeadm:cluster-admins"}],
         }
         return [binding, *(yaml.safe_load(path.read_text()) for path in parts.crds)]
 
     def _add_ons(self, api: dynamic.DynamicClient, parts: Parts) -> None:
-        """kubeadm's CoreDNS and kube-proxy, with CoreDNS serving clusterset.local from ServiceImports (CoreDNS >= 1.12.2)."""
+        """kube-proxy, and CoreDNS, which serves clusterset.local from ServiceImports (CoreDNS >= 1.12.2)."""
         rules = api.resources.get(api_version="rbac.authorization.k8s.io/v1", kind="ClusterRole")
         deployments = api.resources.get(api_version="apps/v1", kind="Deployment")
         try:
             deployments.get(name="coredns", namespace="kube-system")
         except dynamic.exceptions.NotFoundError:
             for add_on in ("kube-proxy", "coredns"):
-                kubeadm = [parts.kubernetes / "kubeadm", "init", "phase", "addon", add_on]
-                run([*kubeadm, "--config", self.directory / "kubeadm.yml", "--kubeconfig", self.kubeconfig])
+                files: list[str | Path] = ["--config", self.directory / "kubeadm.yml", "--kubeconfig", self.kubeconfig]
+                run([parts.kubernetes / "kubeadm", "init", "phase", "addon", add_on, *files])
         role = rules.get(name="system:coredns").to_dict()
         role["rules"] = [rule for rule in role["rules"] if rule["apiGroups"] != ["multicluster.x-k8s.io"]]
         role["rules"].append(

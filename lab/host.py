@@ -49,7 +49,7 @@ def digest(*parts: str | Path) -> str:
 
 @contextlib.contextmanager
 def made_once(path: Path) -> Iterator[Path]:
-    """A directory to fill, which becomes `path` only when the block ends well: an interrupted build leaves nothing half."""
+    """A directory to fill, which becomes `path` only when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Container images under the names that real manifests ask for, imported once into a containerd root that nodes link to."""
+"""Container images under the names that real manifests ask for, in a containerd root that nodes link to."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def _binary(directory: Path, name: str, destination: str = "usr/local/bin") -> L
 
 
 def _kubernetes_images(topology: Topology, parts: Parts) -> list[str]:
-    kubeadm = [parts.kubernetes / "kubeadm", "config", "images", "list"]
-    return run([*kubeadm, "--kubernetes-version", topology.kubernetes]).split()
+    options = ["config", "images", "list", "--kubernetes-version", topology.kubernetes]
+    return run([parts.kubernetes / "kubeadm", *options]).split()
 
 
 def pause(topology: Topology, parts: Parts) -> str:
@@ -100,7 +100,9 @@ def images(topology: Topology, parts: Parts) -> list[Image]:
         elif component == "coredns":
             result.append(Image(name, (_binary(parts.coredns, component, "."),), ("/coredns",)))
         else:
-            result.append(Image(name, (shell, _binary(parts.etcd if component == "etcd" else parts.kubernetes, component))))
+            result.append(
+                Image(name, (shell, _binary(parts.etcd if component == "etcd" else parts.kubernetes, component)))
+            )
     istio = f"docker.io/istio/{{}}:{topology.istio}"
     bootstrap = Layer(
         f"bootstrap/{parts.istio.name}", {"var/lib/istio/envoy/envoy_bootstrap_tmpl.json": parts.bootstrap}
@@ -108,9 +110,18 @@ def images(topology: Topology, parts: Parts) -> list[Image]:
     agent, envoy = _binary(parts.istio, "pilot-agent"), _binary(parts.envoy, "envoy")
     plugin = _binary(parts.istio, "istio-cni", "opt/cni/bin")
     result += [
-        Image(istio.format("pilot"), (_binary(parts.istio, "pilot-discovery"),), ("/usr/local/bin/pilot-discovery",), "1337"),
+        Image(
+            istio.format("pilot"),
+            (_binary(parts.istio, "pilot-discovery"),),
+            ("/usr/local/bin/pilot-discovery",),
+            "1337",
+        ),
         Image(istio.format("proxyv2"), (base, envoy, bootstrap, agent), ("/usr/local/bin/pilot-agent",), "1337"),
-        Image(istio.format("install-cni"), (base, _binary(parts.istio, "install-cni"), plugin), ("/usr/local/bin/install-cni",)),
+        Image(
+            istio.format("install-cni"),
+            (base, _binary(parts.istio, "install-cni"), plugin),
+            ("/usr/local/bin/install-cni",),
+        ),
     ]
     bookinfo = _binary(parts.bookinfo, "bookinfo")
     for workload in ("productpage-v1", "details-v1", "ratings-v1", "reviews-v1", "reviews-v2", "reviews-v3"):
@@ -159,9 +170,7 @@ def _write_archive(wanted: list[Image], directory: Path) -> None:
             ).encode()
             name = hashlib.sha256(content).hexdigest() + ".json"
             _add(archive, name, content)
-            manifest.append(
-                {"Config": name, "RepoTags": [image.name], "Layers": [f"{layer}.tar" for layer in layers]}
-            )
+            manifest.append({"Config": name, "RepoTags": [image.name], "Layers": [f"{layer}.tar" for layer in layers]})
         _add(archive, "manifest.json", json.dumps(manifest).encode())
 
 
@@ -172,7 +181,7 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def link(target: Path) -> None:
-    """Gives a node its own containerd root: content and layers, which never change, as hard links; databases as copies."""
+    """Gives a node its own containerd root: layers, which never change, as hard links; databases as copies."""
     run(["cp", "-al", STORE / "containerd", target])
     for database in target.rglob("*.db"):
         copy = database.with_suffix(".copy")

@@ -1,7 +1,7 @@
 """Turns each ServiceExport of any cluster into a ServiceImport in all of them, as Submariner's Lighthouse does.
 
-Run as `python -m lab.service_import TOPOLOGY`; ends with a signal. Of the multicluster API (KEP-1645) only what the lab needs:
-the import's address is the exporting cluster's ClusterIP, which the flat network reaches from everywhere.
+Run as `python -m lab.service_import TOPOLOGY`; ends with a signal. Of the multicluster API (KEP-1645) only what the lab
+needs: the import's address is the exporting cluster's ClusterIP, which the flat network reaches from everywhere.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ class Importer:
         api = self.clients[cluster].resources
         imports = api.get(api_version=API, kind="ServiceImport")
         namespaces = {item.metadata.name for item in api.get(api_version="v1", kind="Namespace").get().items}
-        present = {(i["metadata"]["namespace"], i["metadata"]["name"]): i["spec"] for i in imports.get().to_dict()["items"]}
+        present = {
+            (i["metadata"]["namespace"], i["metadata"]["name"]): i["spec"] for i in imports.get().to_dict()["items"]
+        }
         for key, spec in wanted.items():
             old = present.get(key)
             if key[0] in namespaces and (old is None or {k: old.get(k) for k in spec} != spec):
