@@ -34,6 +34,8 @@ ARCHIVE = {
     "changelogs", "docs", "execution-environment", "extensions", "inventory", "meta", "playbooks", "plugins",
     "requirements.txt", "roles", "site.yml", "tests",
 }  # fmt: skip
+#: Tests that need no lab: of the plugins, and of the lab's own Python.
+UNIT = ("tests/unit", "tests/lab")
 #: In pytest's last line.
 PASSED = r"(\d+) passed"
 
@@ -165,7 +167,7 @@ def build(log: Log) -> str:
 
 def unit(log: Log) -> str:
     """Unit tests, and the share of the plugins' lines and branches that they run."""
-    output = log.run("coverage", "run", "-m", "pytest", "-q", "-o", f"cache_dir={WORK / 'pytest'}", "tests/unit")
+    output = log.run("coverage", "run", "-m", "pytest", "-q", "-o", f"cache_dir={WORK / 'pytest'}", *UNIT)
     log.run("coverage", "report")
     coverage = log.run("coverage", "report", "--format=total").split()[-1]
     return f"{figure(PASSED, output)} tests, {coverage} % covered"

@@ -30,12 +30,12 @@ if [ ! -e /etc/kubernetes/super-admin.conf ]; then
 fi
 
 # The arguments of a static pod's container, from the manifest that kubeadm wrote.
-arguments() { sed -n '/- command:/,/image:/s/^    - //p' "/etc/kubernetes/manifests/$1.yaml" | sed 1d; }
+arguments() { busybox sed -n '/- command:/,/image:/s/^    - //p' "/etc/kubernetes/manifests/$1.yaml" | tail -n +2; }
 if [ "$CONTROL_PLANE_ONLY" = true ]; then
     for component in etcd kube-apiserver kube-controller-manager kube-scheduler; do
         # Restarted for as long as the node lives, as a kubelet would.
         (while true; do
-            arguments "$component" | tr '\n' '\0' | xargs -0 "$component" >> "/var/log/$component.log" 2>&1 || true
+            arguments "$component" | tr '\n' '\0' | busybox xargs -0 "$component" >> "/var/log/$component.log" 2>&1 || true
             sleep 1
         done) &
     done
