@@ -52,18 +52,21 @@ def processes(node: str) -> set[int]:
 def remove(node: str, timeout: float = 20) -> None:
     """Ends what still runs in the node's cgroups and removes them."""
     deadline = time.monotonic() + timeout
-    while running := processes(node):
-        if time.monotonic() > deadline:
-            raise LabError(f"{node}: processes {sorted(running)} do not end")
+    while True:
+        running = processes(node)
         for pid in running:
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        try:
+            for hierarchy in _hierarchies():
+                for directory, _, _ in os.walk(hierarchy / PARENT / node, topdown=False):
+                    os.rmdir(directory)
+            break
+        except OSError as error:  # busy until the last process is gone
+            if time.monotonic() > deadline:
+                raise LabError(f"{node}: processes {sorted(running)} do not end: {error}") from error
         time.sleep(0.1)
     for hierarchy in _hierarchies():
         parent = hierarchy / PARENT
-        for directory, _, _ in os.walk(parent / node, topdown=False):
-            os.rmdir(directory)
         if parent.is_dir() and not any(p.is_dir() for p in parent.iterdir()):
             parent.rmdir()

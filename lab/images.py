@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.build import Parts
-from lab.host import CACHE, run, say
+from lab.host import CACHE, made_once, run, say
 from lab.topology import Topology
 
 STORE = CACHE / "images"
@@ -182,8 +182,9 @@ def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 def link(target: Path) -> None:
     """Gives a node its own containerd root: layers, which never change, as hard links; databases as copies."""
-    run(["cp", "-al", STORE / "containerd", target])
-    for database in target.rglob("*.db"):
-        copy = database.with_suffix(".copy")
-        shutil.copyfile(database, copy)
-        copy.rename(database)
+    with made_once(target) as unfinished:
+        run(["cp", "-al", f"{STORE / 'containerd'}/.", unfinished])
+        for database in unfinished.rglob("*.db"):
+            copy = database.with_suffix(".copy")
+            shutil.copyfile(database, copy)
+            copy.rename(database)

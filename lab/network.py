@@ -37,6 +37,8 @@ def up(topology: Topology) -> None:
 def _join(topology: Topology, cluster: Cluster) -> None:
     netns, veth = namespace(topology, cluster), interface(topology, cluster)
     if not _exists("netns", netns):
+        if _exists("link", veth):  # its other end is in a namespace that lost its name
+            run(["ip", "link", "delete", veth])
         run(["ip", "netns", "add", netns])
     if not _exists("link", veth):
         run(["ip", "link", "add", veth, "type", "veth", "peer", "name", "eth0", "netns", netns])

@@ -21,11 +21,11 @@ cat > /etc/cni/net.d/10-ptp.conflist << EOT
 EOT
 
 phase() { kubeadm init phase "$@" --config /lab/kubeadm.yml; }
-if [ ! -e /etc/kubernetes/super-admin.conf ]; then
+if [ ! -e /etc/kubernetes/scheduler.conf ]; then
     phase certs all
     phase control-plane all
     phase etcd local
-    # Last, because its result is what a second start looks for.
+    # Last, and scheduler.conf the last of it: a start that was interrupted before does all of this again.
     phase kubeconfig all
 fi
 
