@@ -58,9 +58,10 @@ def _join(topology: Topology, cluster: Cluster) -> None:
 def down(topology: Topology) -> None:
     """Removes every namespace and interface of the lab, also those of a start that was interrupted."""
     for cluster in topology.clusters:
-        if _exists("netns", namespace(topology, cluster)):
-            run(["ip", "netns", "delete", namespace(topology, cluster)])
+        # The interface first: without its name the namespace takes both ends of it along, some time later.
         if _exists("link", interface(topology, cluster)):
             run(["ip", "link", "delete", interface(topology, cluster)])
+        if _exists("netns", namespace(topology, cluster)):
+            run(["ip", "netns", "delete", namespace(topology, cluster)])
     if _exists("link", topology.bridge):
         run(["ip", "link", "delete", topology.bridge])

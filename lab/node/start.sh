@@ -31,23 +31,29 @@ fi
 
 # The arguments of a static pod's container, from the manifest that kubeadm wrote.
 arguments() { busybox sed -n '/- command:/,/image:/s/^    - //p' "/etc/kubernetes/manifests/$1.yaml" | tail -n +2; }
+static_pod() { arguments "$1" | tr '\n' '\0' | busybox xargs -0 "$1"; }
+# Runs a program again whenever it ends, as systemd or a kubelet would: kubelet ends while containerd is still starting.
+keep() {
+    log=/var/log/$1.log
+    shift
+    while true; do
+        "$@" >> "$log" 2>&1 || true
+        sleep 1
+    done
+}
 if [ "$CONTROL_PLANE_ONLY" = true ]; then
     for component in etcd kube-apiserver kube-controller-manager kube-scheduler; do
-        # Restarted for as long as the node lives, as a kubelet would.
-        (while true; do
-            arguments "$component" | tr '\n' '\0' | busybox xargs -0 "$component" >> "/var/log/$component.log" 2>&1 || true
-            sleep 1
-        done) &
+        keep "$component" static_pod "$component" &
     done
     wait
 fi
 
-containerd --config /lab/containerd.toml >> /var/log/containerd.log 2>&1 &
+keep containerd containerd --config /lab/containerd.toml &
 for _ in $(seq 100); do
     ctr version > /dev/null 2>&1 && break
     sleep 0.1
 done
 [ -e /var/lib/kubelet/config.yaml ] || phase kubelet-start
-kubelet --config=/var/lib/kubelet/config.yaml --kubeconfig=/etc/kubernetes/kubelet.conf \
-    --hostname-override="$NAME" --node-ip="$ADDRESS" >> /var/log/kubelet.log 2>&1 &
+keep kubelet kubelet --config=/var/lib/kubelet/config.yaml --kubeconfig=/etc/kubernetes/kubelet.conf \
+    --hostname-override="$NAME" --node-ip="$ADDRESS" &
 wait
