@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -69,13 +68,8 @@ class Lab:
     def _start_importer(self) -> None:
         if cgroups.processes(self.importer):
             return
-        joins = " ".join(map(str, cgroups.create(self.importer)))
-        with (self.directory / "service-import.log").open("a") as log:
-            subprocess.Popen(
-                ["sh", "-c", f'for f in {joins}; do echo $$ > $f; done; exec "$@"', "sh"]
-                + [sys.executable, "-m", "lab.service_import", str(self.path)],
-                cwd=CHECKOUT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+        argv = [sys.executable, "-m", "lab.service_import", str(self.path)]
+        cgroups.spawn(self.importer, argv, self.directory / "service-import.log", cwd=CHECKOUT)
 
     def down(self) -> None:
         """Ends every process and removes every namespace, interface, cgroup and file of the lab; the cache stays."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -36,6 +37,22 @@ def create(node: str) -> list[Path]:
         (parent / node).mkdir(exist_ok=True)
         joins.append(parent / node / "cgroup.procs")
     return joins
+
+
+def spawn(node: str, argv: list[str], log: Path, cwd: Path | None = None) -> None:
+    """Starts a program that outlives this one, in the node's cgroup; returns once it is there, or has ended."""
+    joins = " ".join(map(str, create(node)))
+    with log.open("a") as output:
+        process = subprocess.Popen(
+            ["sh", "-c", f'for f in {joins}; do echo $$ > $f; done; exec "$@"', "sh", *argv],
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    while not processes(node) and process.poll() is None:
+        time.sleep(0.02)
 
 
 def processes(node: str) -> set[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -113,22 +112,22 @@ class Node:
         )
         if not self.topology.control_plane_only and not (self.directory / "containerd").exists():
             images.link(self.directory / "containerd")
-        joins = cgroups.create(self.label)
         netns = network.namespace(self.topology, self.cluster)
         # `ip netns exec` would hide the cgroups behind a new /sys.
-        enter = f"nsenter --net=/run/netns/{netns} unshare --mount --uts --ipc --pid --cgroup --fork --kill-child"
+        namespaces = [
+            "nsenter",
+            f"--net=/run/netns/{netns}",
+            "unshare",
+            "--mount",
+            "--uts",
+            "--ipc",
+            "--pid",
+            "--cgroup",
+        ]
         binaries = [parts.kubernetes, *([parts.etcd] if self.topology.control_plane_only else [])]
-        with (self.directory / "node.log").open("a") as log:
-            process = subprocess.Popen(
-                ["sh", "-c", f'for f in {" ".join(map(str, joins))}; do echo $$ > $f; done; exec {enter} "$@"', "sh"]
-                + [str(SCRIPTS / "enter.sh"), str(self.directory), str(parts.node), *map(str, binaries)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        while not self.running() and process.poll() is None:
-            time.sleep(0.02)
+        enter = [SCRIPTS / "enter.sh", self.directory, parts.node, *binaries]
+        argv = [*namespaces, "--fork", "--kill-child", *map(str, enter)]
+        cgroups.spawn(self.label, argv, self.directory / "node.log")
 
     def stop(self) -> None:
         """Ends every process of the node and removes its files; its mounts go with its processes."""

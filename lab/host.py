@@ -25,13 +25,11 @@ def say(message: str) -> None:
     print(f"[{time.monotonic() - _started:5.0f} s] {message}", file=sys.stderr, flush=True)
 
 
-def run(
-    argv: Sequence[str | Path], *, env: dict[str, str] | None = None, cwd: Path | None = None, stdin: str | None = None
-) -> str:
+def run(argv: Sequence[str | Path], *, env: dict[str, str] | None = None, cwd: Path | None = None) -> str:
     """Runs a program and returns its standard output; LabError with the end of its output when it fails."""
     command = [str(a) for a in argv]
     environment = {**os.environ, **(env or {})}
-    done = subprocess.run(command, check=False, env=environment, cwd=cwd, input=stdin, text=True, capture_output=True)
+    done = subprocess.run(command, check=False, env=environment, cwd=cwd, text=True, capture_output=True)
     if done.returncode:
         tail = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
         raise LabError(f"{' '.join(command[:6])} ended with {done.returncode}:\n{tail}")
